@@ -474,6 +474,7 @@ SELECTION = (
 
 KINDS = (
     Bug("manifest.py", "return self.artifact.blobs if is_artifact_manifest(self.media_type) else ()", "return ()"),
+    Bug("manifest.py", "if known and is_index(known) and has_image_parts:", "if False:"),
     Bug("manifest.py", "if is_artifact and not mapping.keys().isdisjoint(_OTHER_PARTS):", "if False:"),
     Bug("manifest.py", 'mapping | {"config": config | {"mediaType": ""}}', "mapping"),
     Bug("media_types.py", "manifest == DOCKER_MANIFEST and is_generic(media_type)", "is_generic(media_type)"),

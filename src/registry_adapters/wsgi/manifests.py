@@ -19,7 +19,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import OCI_INDEX, essence, may_be_manifest
 from registry_core.domain.names import RepositoryName, Tag
-from registry_core.errors import BlobNotFound, NotFound, RepositoryNotFound
+from registry_core.errors import BlobNotFound, NotFound, RepositoryNotFound, Unsupported
 from registry_core.ports.catalog import Catalog, Repository
 
 __all__ = ["delete", "head", "parse_reference", "pull", "push", "referrers", "repositories", "tags"]
@@ -93,7 +93,10 @@ def push(
     algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
     if isinstance(reference, Digest) and Digest.of(content, algorithm) != reference:
         raise HttpError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match uploaded content")
-    manifest = RawManifest.of(content, claimed=request.header("Content-Type"), algorithm=algorithm)
+    try:
+        manifest = RawManifest.of(content, claimed=request.header("Content-Type"), algorithm=algorithm)
+    except Unsupported as error:
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", error.message) from None
     if not may_be_manifest(manifest.media_type):
         raise _unsupported_media_type(manifest.media_type)
     tags = extra if isinstance(reference, Digest) else [reference, *extra]

@@ -315,7 +315,8 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
     ):
         raise Unsupported("Docker schema 1 manifests are not supported: push the image again with a current client")
     # two readers could see two different documents.
-    if "manifests" in mapping and not mapping.keys().isdisjoint({"layers", "config", "fsLayers"}):
+    has_image_parts = not mapping.keys().isdisjoint({"layers", "config", "fsLayers"})
+    if "manifests" in mapping and has_image_parts:
         raise InvalidDocument("the document is both an image manifest and an index")
     is_artifact = is_artifact_manifest(declared) or is_artifact_manifest(stated or "")
     if is_artifact and not mapping.keys().isdisjoint(_OTHER_PARTS):
@@ -326,6 +327,8 @@ def _media_type(mapping: dict[str, Any], *, claimed: str, expected: str) -> str:
             path="$.mediaType",
         )
     known = declared or stated
+    if known and is_index(known) and has_image_parts:
+        raise InvalidDocument("the media type is that of an index, but the document has the parts of an image manifest")
     if known:
         return known
     # A vendor's type may be a kind of manifest that this library does not know.

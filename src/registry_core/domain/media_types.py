@@ -111,17 +111,18 @@ MANIFESTS: Final = (
     ORAS_ARTIFACT_MANIFEST,
 )
 
+# Configurations and layers whose types do not say so.
 _PARTS: Final = frozenset(
     {
-        OCI_CONFIG,
         EMPTY_JSON,
         DOCKER_CONFIG,
-        DOCKER_LAYER,
-        DOCKER_LAYER_GZIP,
-        DOCKER_LAYER_ZSTD,
-        DOCKER_FOREIGN_LAYER,
-        DOCKER_FOREIGN_LAYER_GZIP,
+        "application/vnd.docker.plugin.v1+json",
+        "application/vnd.in-toto+json",
     }
+)
+
+_KIND_OF_PART: Final = re.compile(
+    r"application/vnd\.[^,;\s]*[.+](?:config|layer|tar|gzip|zstd)(?:[.+][^,;\s]*)?",
 )
 
 _INDEXES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
@@ -217,8 +218,8 @@ def is_nondistributable(media_type: str) -> bool:
 
 def may_be_manifest(media_type: str) -> bool:
     """Return whether the type may be one of a manifest: a vendor's type, but not that of a configuration or layer."""
-    is_part = media_type in _PARTS or media_type.startswith((OCI_LAYER, OCI_NONDISTRIBUTABLE_LAYER))
-    return _VENDOR_TYPE.fullmatch(media_type) is not None and not is_part
+    is_part = media_type in _PARTS or _KIND_OF_PART.fullmatch(media_type) is not None
+    return is_about_manifests(media_type) or (_VENDOR_TYPE.fullmatch(media_type) is not None and not is_part)
 
 
 # The annotation in which containerd, and Docker with it, stores the full name of an image.

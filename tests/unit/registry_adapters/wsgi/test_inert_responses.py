@@ -194,6 +194,11 @@ def test_an_injected_error_is_inert() -> None:
         "application/vnd.oci.image.config.v1+json",
         "application/vnd.oci.image.layer.v1.tar+gzip",
         "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.cncf.helm.config.v1+json",
+        "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+        "application/vnd.example.layer",
+        "application/vnd.in-toto+json",
+        "application/vnd.docker.plugin.v1+json",
         "garbage",
         f"{OCI_INDEX}, text/html",
     ],
@@ -218,6 +223,20 @@ def test_a_document_that_states_such_a_media_type_is_415(wire: Wire, media_type:
 
     assert reply.status == 415
     assert wire("GET", "/v2/a/manifests/v1").status == 404
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/vnd.docker.distribution.manifest.v1+json",
+    ],
+)
+def test_a_manifest_of_docker_schema_1_is_415(wire: Wire, media_type: str) -> None:
+    """R-245."""
+    reply = wire("PUT", "/v2/a/manifests/v1", b'{"schemaVersion":1,"fsLayers":[]}', {"Content-Type": media_type})
+
+    assert (reply.status, reply.code) == (415, "UNSUPPORTED")
 
 
 @pytest.mark.parametrize("content_type", [None, OCI_INDEX, f"{OCI_INDEX}; a=b", OCI_INDEX.upper()])
