@@ -342,16 +342,24 @@ def select(
         return Selection(fetch_child(repository, chosen), chosen.platform)
     offers: list[tuple[Platform | None, Descriptor]] = []
     failure: RegistryError | None = None
+    read: set[Digest] = set()
     for entry in entries:
         if names_platform(entry):
             offers.append((entry.platform, entry))
             continue
+        if entry.digest in read:
+            continue
+        read.add(entry.digest)
         try:
             offers.append((_read_platform(repository, entry), entry))
         except RegistryError as error:
             if not _is_unreadable(error):
                 raise
             failure = failure or error
+            continue
+        if offers[-1][0] == wanted.normalised():
+            # No other entry fits better.
+            break
     chosen = best_match(wanted, offers)
     if chosen is not None:
         return Selection(fetch_child(repository, chosen), next(offer for offer, entry in offers if entry is chosen))

@@ -171,10 +171,12 @@ class _PlatformIndex:
     def __init__(self, repository: Repository, root: RawManifest, *, reads_platforms: bool) -> None:
         self._offers: dict[Digest, Platform] = {}
         self.indexes: list[RawManifest] = []
+        seen: set[Digest] = set()
         for found in walk_indexes(repository, root):
             if isinstance(found, RawManifest):
                 self.indexes.append(found)
-            elif reads_platforms:
+            elif reads_platforms and (names_platform(found) or found.digest not in seen):
+                seen.add(found.digest)
                 platform = found.platform if names_platform(found) else configured_platform(repository, found)
                 if platform is not None:
                     self._offers[found.digest] = platform

@@ -17,6 +17,7 @@ from registry_core.ports.catalog import Repository
 
 if TYPE_CHECKING:
     Graphs = Any
+    RecordedRepository = Any
 
 AMD64 = {"os": "linux", "architecture": "amd64"}
 ARM64 = {"os": "linux", "architecture": "arm64"}
@@ -103,6 +104,18 @@ class TestIndexes:
 
         assert choice.manifest.digest == two.digest
         assert choice.platform == wanted("linux/riscv64")
+
+    def test_configurations_are_read_up_to_the_first_that_fits_exactly(
+        self, source: Repository, graphs: Graphs, record_calls: type[RecordedRepository]
+    ) -> None:
+        arm64 = b'{"os":"linux","architecture":"arm64"}'
+        one, two, three = graphs.image(b"1", config=arm64), graphs.image(b"2"), graphs.image(b"3")
+        root = graphs.index(one, one, two, three)
+        recorded = record_calls(source)
+
+        assert select(recorded.repository, root, wanted("linux/amd64")).manifest.digest == two.digest
+
+        assert [recorded.count("get", str(each.digest)) for each in (one, two, three)] == [1, 2, 0]
 
     def test_absent_entries_of_an_index_are_not_fetched(self, source: Repository, graphs: Graphs) -> None:
         one, two = graphs.image(b"1"), graphs.image(b"2")
