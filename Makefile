@@ -31,7 +31,7 @@ architecture: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 planted-bugs: $(VENV)/.dev
-	$(BIN)/python tests/planted_bugs.py
+	$(BIN)/python tests/planted_bugs.py $(PLANTED_BUGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/run.py
