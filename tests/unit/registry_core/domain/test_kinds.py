@@ -93,6 +93,20 @@ class TestArtifactManifests:
         assert MANIFESTS.index(media_type) > MANIFESTS.index(DOCKER_INDEX)
 
 
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
+@pytest.mark.parametrize("is_stated", [True, False])
+@pytest.mark.parametrize("field", ["layers", "config", "fsLayers"])
+def test_the_parts_of_an_image_under_the_type_of_an_index_are_refused(
+    media_type: str, is_stated: bool, field: str
+) -> None:
+    """R-021: a reader that goes by the type would see an index of nothing."""
+    stated = {"mediaType": media_type} if is_stated else {}
+    content = json.dumps({"schemaVersion": 2, **stated, field: []}).encode()
+
+    with pytest.raises(InvalidDocument, match="parts of an image"):
+        RawManifest.of(content, claimed=media_type)
+
+
 class TestUnknownKinds:
     """R-016."""
 

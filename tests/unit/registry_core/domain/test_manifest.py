@@ -267,14 +267,6 @@ def test_a_document_that_is_an_image_and_an_index_is_refused(field: str, claimed
         RawManifest.of(index(**{field: None}), claimed=claimed)
 
 
-@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
-@pytest.mark.parametrize("is_stated", [True, False])
-def test_an_image_manifest_under_the_type_of_an_index_is_refused(media_type: str, is_stated: bool) -> None:
-    """R-021: a reader that goes by the type would see an index of nothing."""
-    with pytest.raises(InvalidDocument):
-        RawManifest.of(image(**({"mediaType": media_type} if is_stated else {})), claimed=media_type)
-
-
 @pytest.mark.parametrize(
     ("content", "claimed"),
     [
