@@ -161,6 +161,7 @@ HTTP = (
 )  # fmt: skip
 
 LISTS = (
+    Bug("paging.py", "                if number == 1:\n                    raise\n", "                raise\n"),
     Bug("headers.py", "if not link.relations", "if None in link.relations"),
     Bug("headers.py", "if not all(map(_RELATION.fullmatch, types)):", "if False:"),
     Bug("paging.py", "            if is_after_empty:", "            if True:"),

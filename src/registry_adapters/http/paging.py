@@ -21,7 +21,15 @@ from registry_core.domain.error_bodies import escaped
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.origin import Origin, redact_url, resolve_url
 from registry_core.domain.url_policy import TrustedHost, UrlPurpose
-from registry_core.errors import InvalidDocument, InvalidName, ProtocolError, TooLarge, error_reference
+from registry_core.errors import (
+    InvalidDocument,
+    InvalidName,
+    NotFound,
+    ProtocolError,
+    TooLarge,
+    Unsupported,
+    error_reference,
+)
 
 __all__ = ["PAGE_LIMIT", "Page", "list_names", "pages"]
 
@@ -93,7 +101,8 @@ def pages(session: Session, first: Request, *, key: str) -> Iterator[Page]:
         key: Field of the body that holds the entries.
 
     Raises:
-        ProtocolError: A link is malformed or leads to another list, or the pagination has no end.
+        ProtocolError: A link is malformed, leads to another list or to a page that does not exist, or the pagination
+            has no end.
         TooLarge: A page is too long, or the list has too many pages.
     """
     request = first
@@ -106,7 +115,13 @@ def pages(session: Session, first: Request, *, key: str) -> Iterator[Page]:
         url = session.url_of(request.target)
         numbers[_address(url)] = number
         with error_reference(first.reference):
-            response = session.fetch(request, PAGE_LIMIT, what="a page of a list")
+            try:
+                response = session.fetch(request, PAGE_LIMIT, what="a page of a list")
+            except (NotFound, Unsupported) as error:
+                if number == 1:
+                    raise
+                # Callers take these errors for the absence of the whole list.
+                raise ProtocolError(f"page {number} of the list is missing: {error.message}") from error
             link = next_target(response.headers.all("Link"))
             target = None if link is None else _next_target(session, first, response.url, link)
         page = Page(response.content, response.headers, url, target is not None)

@@ -488,6 +488,28 @@ def test_the_tags_of_an_unknown_repository_raise_repository_not_found(
         list(manifests(scripted(reply(404))).tags())
 
 
+@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize("key", ["tags", "repositories", "manifests"])
+def test_a_later_page_that_is_missing_is_no_absent_list(
+    scripted: MakeTransport, reply: MakeReply, key: str, status: int
+) -> None:
+    """R-094: callers take an absent repository for one without tags."""
+    first = reply(200, {"Link": "<?after=a>; rel=next", "Content-Type": OCI_INDEX}, empty_page(key))
+    transport = scripted(first, reply(status))
+    listed: dict[str, Callable[[], Iterator[object]]] = {
+        "tags": lambda: manifests(transport).tags(),
+        "repositories": lambda: repositories(transport),
+        "manifests": lambda: manifests(transport).referrers(Digest.of(b"")),
+    }
+
+    with pytest.raises(ProtocolError, match=f"page 2 of the list is missing: .*{status}"):
+        list(listed[key]())
+
+
+def empty_page(key: str) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, key: []}).encode()
+
+
 def test_a_repository_without_a_name_is_refused_on_use(scripted: MakeTransport) -> None:
     """R-010: no request is sent."""
     store = manifests(scripted(), "")
