@@ -364,7 +364,15 @@ EXPORTS = (
     Bug("writer.py", "if each.is_index:\n            pending +=", "if each is manifest:\n            pending +="),
 )
 
+LAYOUT_ENTRIES = (
+    Bug("manifest.py", '"manifests": [_repaired(entry) for entry in entries]', '"manifests": entries'),
+    Bug("manifest.py", "for name, value in named if isinstance(value, str)", "for name, value in named"),
+    Bug("media_types.py", "return not media_type or is_manifest(media_type)", "return is_manifest(media_type)"),
+)  # fmt: skip
+
 REFERENCES = (
+    Bug("references.py", "return escaped(image.name, _DESCRIBED) or image.descriptor.digest",
+        "return image.name or image.descriptor.digest"),
     Bug("references.py", "return name if digest is None else Tag(text)", "return name"),
     Bug("references.py", "if expected not in (None, digest):", "if False:"),
     Bug("references.py", 'is_name = isinstance(parsed, Digest) and not parsed.verifiable and "@" not in text',
@@ -599,6 +607,7 @@ TARGETS = {
         "src/registry_core/ops/mirror", "unit/registry_core/ops/mirror/test_names.py", MIRRORED_NAMES
     ),
     "references": Target("src/registry_core/ops", "unit/registry_core/test_client_names.py", REFERENCES),
+    "layout_entries": Target("src/registry_core/domain", "unit/registry_core/test_client_names.py", LAYOUT_ENTRIES),
     "image_names": Target("src/registry_core/domain", "unit/registry_core/domain/test_image_names.py", IMAGE_NAMES),
     "http": Target("src/registry_adapters/http", "contract/test_http_in_process.py", HTTP),
     "lists": Target("src/registry_adapters/http", "unit/registry_adapters/http/test_paging.py", LISTS),

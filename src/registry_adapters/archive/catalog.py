@@ -157,7 +157,7 @@ class ArchiveManifests(ManifestStore):
             LayoutError: The archive is malformed, or several images have the tag.
         """
         with error_reference(self._at(reference)):
-            return self._find(reference).check_size()
+            return self._find(reference).resolve()
 
     def get(self, reference: Tag | Digest) -> RawManifest:
         """Return the bytes of a manifest, verified. An image that was saved without a manifest gets a synthesized one.
@@ -308,7 +308,7 @@ class ArchiveNames(ImageNames):
             found = None if repository is None else contents.named(name, repository)
             if found is None:
                 raise ImageNotFound(f"no image with this name in {contents.description}")
-            return found.check_size()
+            return found.resolve()
 
     def assign(self, name: ImageName, manifest: Descriptor) -> None:
         """Give a name to a manifest of a new archive.

@@ -46,6 +46,15 @@ class StoredManifest(msgspec.Struct, frozen=True):
             )
         return Descriptor(media_type=self.descriptor.media_type, digest=self.descriptor.digest, size=size)
 
+    def resolve(self) -> Descriptor:
+        """Return media type, digest and size. The manifest is read if its entry has no media type.
+
+        Raises:
+            SizeMismatch: The size is not the one in the descriptor.
+            IntegrityError: The manifest was read, and is corrupt.
+        """
+        return self.check_size() if self.descriptor.media_type else self.read().descriptor
+
     def read(self) -> RawManifest:
         """Return the verified manifest.
 

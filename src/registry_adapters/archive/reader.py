@@ -23,7 +23,7 @@ from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_config import RawConfig
 from registry_core.domain.image_names import ROOT, EntryName, ImageName, aliases, entry_name, parse_name
-from registry_core.domain.manifest import ImageIndex, RawManifest
+from registry_core.domain.manifest import RawManifest, layout_entries
 from registry_core.domain.media_types import (
     OCI_CONFIG,
     OCI_INDEX,
@@ -389,7 +389,7 @@ class ArchiveReader:
         ):
             raise LayoutError("index.json: not an image index")
         with _map_document_errors(_INDEX_JSON):
-            self._index_entries = strict_json.convert(index, ImageIndex).manifests
+            self._index_entries = layout_entries(index)
         if len(self._index_entries) > NODE_LIMIT:
             raise TooLarge(f"index.json lists more than {NODE_LIMIT} manifests")
         for entry in self._index_entries:
@@ -446,6 +446,9 @@ class ArchiveReader:
             manifest = self._synthesize(entry)
             return StoredManifest(manifest.descriptor, manifest.content)
         blob = self._blobs.get(entry.digest)
+        if blob is None:
+            # raises for an algorithm that cannot be verified, whose blobs are not opened.
+            entry.digest.hasher()
         return None if blob is None else StoredManifest(entry, blob)
 
     def _synthesize(self, image: DockerManifestEntry) -> RawManifest:

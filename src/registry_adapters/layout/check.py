@@ -18,7 +18,7 @@ from registry_core.domain.digest import Digest
 from registry_core.domain.image_names import ROOT
 from registry_core.domain.reference import join_reference
 from registry_core.domain.reports import Report, Severity
-from registry_core.errors import IntegrityError, InvalidDigest, LayoutError, RepositoryNotFound
+from registry_core.errors import IntegrityError, InvalidDigest, InvalidDocument, LayoutError
 from registry_core.ops.validation.validate import Validation
 from registry_core.ports.catalog import Repository
 
@@ -46,7 +46,7 @@ def check_layout(layout: Layout, repository: Repository, *, sparse: bool = False
     try:
         with layout.open() as directory:
             if directory is None:
-                raise RepositoryNotFound("no image layout in this directory")
+                raise layout.not_found()
             _check_entries(layout, directory, validation, repository)
             _check_files(directory, validation, _LAYOUT_FILES.union({BLOBS}.intersection(directory.links())))
             blobs = directory.child(BLOBS, read_only=True)
@@ -74,9 +74,16 @@ def _check_entries(layout: Layout, directory: Directory, validation: Validation,
         entries = {entry.digest for entry, each in index.images() if each.written == written}
         if len(entries) > 1:
             validation.add_finding(join_reference(repository, written), f"ambiguous name of {len(entries)} manifests")
+    try:
+        index.check()
+    except InvalidDocument as error:
+        validation.add_finding(f"{directory.where(INDEX)} {error.path}", error.message)
     for number, entry in enumerate(index.entries):
         checkpoint()
-        validation.add_descriptor(f"{directory.where(INDEX)} $.manifests[{number}]", entry)
+        if entry.media_type:
+            validation.add_descriptor(f"{directory.where(INDEX)} $.manifests[{number}]", entry)
+        else:
+            validation.add_reference(entry.digest)
 
 
 def _check_files(directory: Directory, validation: Validation, expected: frozenset[str]) -> None:

@@ -33,7 +33,6 @@ from registry_core.errors import (
     InvalidDigest,
     InvalidDocument,
     InvalidValue,
-    RepositoryNotFound,
     TooLarge,
     Unsupported,
 )
@@ -239,7 +238,7 @@ def prune_layout(
     require_file_locks("prune a layout", "which keeps blobs that a writer relies on")
     with layout.open() as directory:
         if directory is None:
-            raise RepositoryNotFound("no image layout in this directory")
+            raise layout.not_found()
         now = (clock or time.time)()
         if clock is None and not is_dry_run:
             # The earlier of the two times, by which everything is younger.

@@ -10,7 +10,7 @@ from registry_core.domain import strict_json
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_names import ROOT, EntryName, ImageName, entry_name
-from registry_core.domain.manifest import ImageIndex
+from registry_core.domain.manifest import ImageIndex, layout_entries
 from registry_core.domain.media_types import CONTAINERD_NAME, OCI_INDEX, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import InvalidDocument, LayoutError
@@ -42,7 +42,7 @@ class IndexFile:
             raise InvalidDocument("not an image index", path="$.mediaType")
         self._mapping = mapping
         self._entries: list[dict[str, Any]] = list(mapping["manifests"] or [])
-        self.entries = strict_json.convert(mapping, ImageIndex).manifests
+        self.entries = layout_entries(mapping)
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Self:
@@ -59,6 +59,14 @@ class IndexFile:
             return cls(strict_json.decode(content))
         except InvalidDocument as error:
             raise LayoutError(f"{where}: {error.message}{f' at {error.path}' if error.path else ''}") from error
+
+    def check(self) -> None:
+        """Raise the error of an entry with a field of the wrong type or without media type, which counts as absent.
+
+        Raises:
+            InvalidDocument: There is such an entry.
+        """
+        strict_json.convert(self._mapping, ImageIndex)
 
     def encode(self) -> bytes:
         """Return the bytes to write."""
@@ -138,7 +146,7 @@ class IndexFile:
                 continue
             if nameless:
                 position = nameless.pop(0)
-                annotations = entries[position].get("annotations") or {}
+                annotations = _annotations(entries[position])
                 entries[position] = entries[position] | {"annotations": annotations | name.annotations}
             else:
                 entries.append(_new_entry(manifest) | {"annotations": dict(name.annotations)})
@@ -237,16 +245,18 @@ def _only(found: list[Descriptor], kind: str, name: str) -> Descriptor | None:
     return found[0] if found else None
 
 
-def _annotations(entry: dict[str, Any]) -> dict[str, str]:
-    return entry.get("annotations") or {}
+def _annotations(entry: dict[str, Any]) -> dict[str, Any]:
+    annotations = entry.get("annotations")
+    return annotations if isinstance(annotations, dict) else {}
 
 
 def _name_of(entry: dict[str, Any]) -> EntryName:
-    return entry_name(_annotations(entry), entry["digest"])
+    annotations = {key: value for key, value in _annotations(entry).items() if isinstance(value, str)}
+    return entry_name(annotations, entry["digest"])
 
 
 def _has_name(entry: dict[str, Any]) -> bool:
-    return not _NAMES.isdisjoint(_annotations(entry))
+    return any(isinstance(_annotations(entry).get(name), str) for name in _NAMES)
 
 
 def _without_annotations(entry: dict[str, Any], names: Set[str]) -> dict[str, Any]:

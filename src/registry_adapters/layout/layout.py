@@ -13,7 +13,7 @@ from registry_adapters.layout.index import EMPTY_INDEX, IndexFile
 from registry_core.cancellation import poll_until
 from registry_core.domain import strict_json
 from registry_core.domain.names import RepositoryName
-from registry_core.errors import InvalidDocument, LayoutError, RegistryError, TooLarge, Unsupported
+from registry_core.errors import InvalidDocument, LayoutError, RegistryError, RepositoryNotFound, TooLarge, Unsupported
 
 __all__ = [
     "BLOBS",
@@ -81,6 +81,12 @@ class Layout:
             if directory is not None and is_marked and not directory.is_file(MARKER):
                 directory = None
             yield directory if directory is not None and _is_layout(directory) else None
+
+    def not_found(self) -> RepositoryNotFound:
+        """Return the error for a layout that does not exist."""
+        if not self._root.exists():
+            return RepositoryNotFound(f"the directory {self._root.path} does not exist")
+        return RepositoryNotFound("no image layout in this directory")
 
     @contextmanager
     def open_for_writing(self) -> Iterator[Directory]:

@@ -14,7 +14,7 @@ from registry_core.content.verify import Verifier
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import is_index, is_manifest
+from registry_core.domain.media_types import is_index, is_listed_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import join_reference
 from registry_core.domain.referrers import filter_by_artifact_type, referrer_descriptor
@@ -266,7 +266,7 @@ def _read(directory: Directory, digest: Digest, entry: Descriptor | None = None)
 
 
 def _readable(directory: Directory, entry: Descriptor) -> RawManifest | None:
-    if not is_manifest(entry.media_type):
+    if not is_listed_manifest(entry.media_type):
         return None
     try:
         return _read(directory, entry.digest, entry)

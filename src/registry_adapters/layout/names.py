@@ -53,12 +53,11 @@ class LayoutNames(ImageNames):
         return [NamedImage.of(entry, name, below=self._name) for entry, name in images]
 
     def resolve(self, name: ImageName) -> Descriptor:
-        """Return media type, digest and size of the manifest with a name, and renew the lease of its blob.
+        """Return the entry with a name. Its manifest need not exist.
 
         Raises:
             ImageNotFound: No entry has the name.
             RepositoryNotFound: The layout does not exist.
-            SizeMismatch: The size is not the one in the entry of ``index.json``.
             LayoutError: The layout is malformed, or several manifests have the name.
         """
         checkpoint()

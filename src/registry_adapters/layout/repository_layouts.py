@@ -128,9 +128,7 @@ class RepositoryLayouts:
 
     def not_found(self) -> RepositoryNotFound:
         """Return the error for a repository that does not exist."""
-        if not self._root.exists():
-            return RepositoryNotFound(f"the directory {self._root.path} does not exist")
-        return RepositoryNotFound("no image layout in this directory")
+        return self._candidates[0][0].not_found()
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def refuses_plain_http(content: bytes) -> bool:
 
 
 def escaped(text: str, limit: int = _TEXT) -> str:
-    """Text from a server as one printable line for terminals and logs, cut to a limit."""
+    """Text of a server or document as one printable line for terminals and logs, cut to a limit."""
     safe = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text[:limit]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Self
@@ -27,7 +27,7 @@ from registry_core.domain.media_types import (
 )
 from registry_core.errors import InvalidDocument, NotAnImage, NotAnIndex, Unsupported
 
-__all__ = ["ArtifactManifest", "ImageIndex", "ImageManifest", "RawManifest"]
+__all__ = ["ArtifactManifest", "ImageIndex", "ImageManifest", "RawManifest", "layout_entries"]
 
 # Fields with the parts of the other kinds.
 _OTHER_PARTS = frozenset({"manifests", "layers", "config", "fsLayers"})
@@ -54,6 +54,46 @@ class ImageIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     artifact_type: str = ""
     subject: Descriptor | None = None
     annotations: dict[str, str] = {}
+
+
+def layout_entries(index: Mapping[str, Any]) -> tuple[Descriptor, ...]:
+    """Return the entries of the ``index.json`` of an image layout, whose images may have nothing to do with each other.
+
+    The digest and the size of each entry count. A media type, annotation or other field of the wrong type is as good as
+    absent, so that it does not hide the other images; an entry without media type has the empty one, and its manifest
+    states the type.
+
+    Args:
+        index: Decoded ``index.json``.
+
+    Raises:
+        InvalidDocument: The document is not an image index, or an entry has no valid digest and size.
+    """
+    try:
+        return strict_json.convert(index, ImageIndex).manifests
+    except InvalidDocument:
+        entries = index.get("manifests")
+        if not isinstance(entries, list):
+            raise
+        return strict_json.convert(
+            {**index, "manifests": [_repaired(entry) for entry in entries]}, ImageIndex
+        ).manifests
+
+
+def _repaired(entry: object) -> object:
+    try:
+        strict_json.convert(entry, Descriptor)
+    except InvalidDocument:
+        if not isinstance(entry, dict):
+            return entry
+        media_type, annotations = entry.get("mediaType"), entry.get("annotations")
+        named = annotations.items() if isinstance(annotations, dict) else ()
+        return {
+            **{name: entry[name] for name in ("digest", "size", "platform") if name in entry},
+            "mediaType": media_type if isinstance(media_type, str) else "",
+            "annotations": {name: value for name, value in named if isinstance(value, str)},
+        }
+    return entry
 
 
 class ArtifactManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -54,6 +54,7 @@ __all__ = [
     "is_image_config",
     "is_image_manifest",
     "is_index",
+    "is_listed_manifest",
     "is_manifest",
     "is_nondistributable",
     "is_schema1",
@@ -172,6 +173,11 @@ def is_index(media_type: str) -> bool:
 def is_manifest(media_type: str) -> bool:
     """Return whether the type is a manifest or index of OCI, Docker schema 2 or ORAS, whose parts are known."""
     return media_type in MANIFESTS
+
+
+def is_listed_manifest(media_type: str) -> bool:
+    """Return whether an entry of a layout may be a manifest: by its type, or because it has none."""
+    return not media_type or is_manifest(media_type)
 
 
 def is_image_manifest(media_type: str) -> bool:

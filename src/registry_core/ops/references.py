@@ -8,9 +8,10 @@ from typing import Final
 
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.digest import Digest
+from registry_core.domain.error_bodies import escaped
 from registry_core.domain.image_names import ImageName, TagOrName, entry_name
 from registry_core.domain.manifest import RawManifest
-from registry_core.domain.media_types import REF_NAME, is_manifest
+from registry_core.domain.media_types import REF_NAME, is_listed_manifest
 from registry_core.domain.names import Tag
 from registry_core.domain.reference import parse_tag_and_digest, parse_tag_or_digest
 from registry_core.errors import ImageNotFound, InvalidName, InvalidReference, InvalidValue, error_reference
@@ -36,13 +37,16 @@ __all__ = [
 # A tag, a digest, or a name as written in a layout or archive.
 ImageReference = Tag | Digest | ImageName
 
-# What a tag cannot have; other text that is not a tag is malformed in every backend.
+# Characters that names have and tags do not. Text without them that is not a tag is malformed in every backend.
 _NAME_SIGNS: Final = frozenset("/:@+")
 
 # Image-spec annotations.md, "Pre-Defined Annotation Keys".
 _GRAMMAR: Final = re.compile(r"{0}(?:/{0})*".format(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"))
 
+# Limits of error messages: characters of one name, and number of names.
+_DESCRIBED: Final = 200
 _LISTED: Final = 20
+# Characters of the shortest hash, that of MD5.
 _SHORTEST_HASH: Final = 32
 
 
@@ -165,7 +169,7 @@ def describe_reference(repository: object, reference: object) -> str:
         repository: Repository, or its name for messages.
         reference: Reference as the user gave it.
     """
-    text = str(reference)[:200]
+    text = escaped(str(reference), _DESCRIBED)
     if not text or text.startswith("@"):
         return f"{repository}{text}"
     is_digest = ":" in text and "/" not in text and "@" not in text
@@ -190,7 +194,7 @@ def locate(repository: Repository, reference: ImageReference) -> Tag | Digest:
         return names.resolve(reference).digest
     except ImageNotFound:
         digest = _digest_in(reference)
-        # In debian:12, the part after the colon is too short for a hash.
+        # In debian:12, the part after the colon is a tag.
         if digest is None or len(digest.encoded) < _SHORTEST_HASH:
             raise
         return digest
@@ -269,7 +273,7 @@ def _digest_in(text: str) -> Digest | None:
 
 
 def _only_image(names: ImageNames) -> Digest:
-    images = [image for image in names.images() if is_manifest(image.descriptor.media_type)]
+    images = [image for image in names.images() if is_listed_manifest(image.descriptor.media_type)]
     # Referrers have entries without a name.
     found = [image for image in images if image.name] or images
     digests = {image.descriptor.digest for image in found}
@@ -283,4 +287,4 @@ def _only_image(names: ImageNames) -> Digest:
 
 
 def _describe(image: NamedImage) -> str:
-    return image.name or image.descriptor.digest
+    return escaped(image.name, _DESCRIBED) or image.descriptor.digest

@@ -24,7 +24,8 @@ class NamedImage(msgspec.Struct, frozen=True, kw_only=True):
         repository: Repository in which the image is found: that in its name, or else that of the layout or archive.
         tag: Tag of the image in that repository; ``None`` if the name means no tag, so that it is found by its name
             or digest only.
-        descriptor: Media type, digest and size of the manifest.
+        descriptor: Media type, digest and size of the manifest, as in the entry. The media type is empty if the entry
+            has none.
     """
 
     name: str

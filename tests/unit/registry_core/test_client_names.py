@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ from registry_core import (
     InvalidReference,
     InvalidValue,
     LayoutError,
+    MirrorRule,
     RegistryClient,
     RepositoryNotFound,
+    Tag,
     Unsupported,
     run_copies,
+    run_mirror,
     validate,
 )
 
@@ -149,6 +153,125 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple | list) else value
 
 
+FAULTS: dict[str, dict[str, Any]] = {
+    "no media type": {"mediaType": None},
+    "media type of the wrong type": {"mediaType": 1},
+    "annotation of the wrong type": {"annotations": {REF: "odd", "note": 1}},
+    "urls of the wrong type": {"urls": "https://example.com"},
+    "data that is no base64": {"data": "%"},
+    "artifact type of the wrong type": {"artifactType": []},
+}
+NAMELESS: dict[str, dict[str, Any]] = {
+    "name of the wrong type": {"annotations": {REF: 1}},
+    "name that is null": {"annotations": {REF: None}},
+    "list of annotations": {"annotations": ["odd"]},
+    "text as annotations": {"annotations": "odd"},
+}
+
+
+def _with_fault(url: str, fault: dict[str, Any]) -> tuple[RegistryClient, Digest]:
+    """Write a layout or archive whose entry "odd" has a fault, and that of another image has none."""
+    scheme, _, path = url.partition(":")
+    directory = Path(path).with_suffix(".origin") if scheme == "oci-archive" else Path(path)
+    client = open_client(f"oci:{directory}")
+    client.push_image("good", _image("good"))
+    digest = client.push_image("odd", _image("odd")).digest
+    index = json.loads((directory / "index.json").read_bytes())
+    index["manifests"][1] = {key: value for key, value in (index["manifests"][1] | fault).items() if value is not None}
+    (directory / "index.json").write_text(json.dumps(index))
+    if scheme == "oci-archive":
+        with tarfile.open(path, "w") as tar:
+            tar.add(directory, ".")
+    return open_client(url, default_platform="linux/amd64"), digest
+
+
+class TestFaultsOfEntries:
+    @pytest.mark.parametrize("scheme", ["oci", "oci-archive"])
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+    def test_an_entry_with_a_fault_is_read_and_mirrored(
+        self, tmp_path: Path, scheme: str, fault: dict[str, Any]
+    ) -> None:
+        """R-302."""
+        client, digest = _with_fault(f"{scheme}:{tmp_path / 'images'}", fault)
+        copied = LayoutCatalog(tmp_path / "mirror")
+
+        report = run_mirror([MirrorRule(source=client.catalog, target=copied)])
+
+        assert report.ok
+        assert client.list_tags() == ["good", "odd"]
+        assert client.get_image("good").digest == _image("good").digest
+        assert client.get_image("odd").digest == digest
+        assert client.repository.manifests.resolve(Tag("odd")) == _image("odd").document.descriptor
+        assert {image.name: image.descriptor.digest for image in copied.images()} == {
+            "good": _image("good").digest,
+            "odd": digest,
+        }
+
+    @pytest.mark.parametrize("scheme", ["oci", "oci-archive"])
+    @pytest.mark.parametrize("fault", NAMELESS.values(), ids=NAMELESS)
+    def test_a_name_with_a_fault_is_no_name(self, tmp_path: Path, scheme: str, fault: dict[str, Any]) -> None:
+        """R-302: the image is listed, found by digest, and copied."""
+        client, digest = _with_fault(f"{scheme}:{tmp_path / 'images'}", fault | {"mediaType": None})
+        copied = LayoutCatalog(tmp_path / "mirror")
+
+        assert run_mirror([MirrorRule(source=client.catalog, target=copied)]).ok
+
+        assert client.list_tags() == ["good"]
+        assert client.get_image(digest).digest == digest
+        assert {image.name: image.descriptor.digest for image in copied.images()} == {
+            "good": _image("good").digest,
+            "": digest,
+        }
+
+    @pytest.mark.parametrize("fault", [*FAULTS.values(), *NAMELESS.values()], ids=[*FAULTS, *NAMELESS])
+    def test_tags_are_set_beside_it(self, tmp_path: Path, fault: dict[str, Any]) -> None:
+        """R-313, R-315: nothing is lost."""
+        client, digest = _with_fault(f"oci:{tmp_path}", fault)
+
+        client.tag_image(digest, "other")
+        client.tag_image("good", "odd")
+        client.delete_tag("other")
+
+        assert (client.list_tags(), client.get_digest("odd")) == (["good", "odd"], _image("good").digest)
+        assert digest in [image.descriptor.digest for image in LayoutCatalog(tmp_path).images()]
+        pruned = LayoutCatalog(tmp_path).prune(grace=2.0)
+        assert not pruned.blobs
+        assert client.get_image(digest).digest == digest
+
+    @pytest.mark.parametrize("fault", [{"mediaType": None}, {"urls": 1}, {"annotations": {REF: 1}}])
+    def test_the_check_of_a_layout_reports_it(self, tmp_path: Path, fault: dict[str, Any]) -> None:
+        _with_fault(f"oci:{tmp_path}", fault)
+
+        (found,) = LayoutCatalog(tmp_path).check().findings
+
+        assert found.where.startswith("index.json $.manifests[1]")
+
+    @pytest.mark.parametrize("scheme", ["oci", "oci-archive"])
+    @pytest.mark.parametrize("fault", [{"digest": None}, {"digest": "sha256:0"}, {"size": None}, {"size": "7"}])
+    def test_without_digest_and_size_the_index_is_malformed(
+        self, tmp_path: Path, scheme: str, fault: dict[str, Any]
+    ) -> None:
+        """R-302: otherwise an image would be missing from a list without an error."""
+        client, _ = _with_fault(f"{scheme}:{tmp_path / 'images'}", fault)
+
+        for read in (
+            client.list_tags,
+            lambda: client.get_image("good"),
+            lambda: client.image_exists("good"),
+        ):
+            with pytest.raises(LayoutError, match=r"index\.json: .* at \$\.manifests\[1\]"):
+                read()
+
+    @pytest.mark.parametrize("scheme", ["oci", "oci-archive"])
+    def test_a_digest_that_cannot_be_verified_hides_no_other_image(self, tmp_path: Path, scheme: str) -> None:
+        """R-311."""
+        client, _ = _with_fault(f"{scheme}:{tmp_path / 'images'}", {"digest": "blake3:abc"})
+
+        assert client.get_image("good").digest == _image("good").digest
+        with pytest.raises(Unsupported, match="blake3"):
+            client.get_image("odd")
+
+
 class TestOnlyImage:
     @pytest.mark.parametrize("name", ["v1", *NAMES])
     @pytest.mark.parametrize("scheme", ["oci", "oci-archive"])
@@ -167,6 +290,31 @@ class TestOnlyImage:
 
         assert client.get_image().digest == _image("only").digest
         assert client.copy_image("", open_client("memory:"), "v1").digest == _image("only").digest
+
+    def test_names_are_shown_on_one_printable_line(self, tmp_path: Path) -> None:
+        client = open_client(f"oci:{tmp_path}")
+        for name in ("a", "b"):
+            client.push_image(name, _image(name))
+        index = json.loads((tmp_path / "index.json").read_bytes())
+        for number, name in enumerate(["\x1b[31m\n\u202e", "x" * 10_000]):
+            index["manifests"][number]["annotations"][REF] = name
+        (tmp_path / "index.json").write_text(json.dumps(index))
+        calls: list[Callable[[], object]] = [
+            client.get_image,
+            *(lambda name=image.name: client.get_image(name) for image in LayoutCatalog(tmp_path).images()),
+        ]
+
+        for call in calls:
+            with pytest.raises(InvalidValue) as caught:
+                call()
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 1000
+        report = run_mirror([MirrorRule(source=client.catalog, target=LayoutCatalog(tmp_path / "mirror"))])
+        assert report.ok
+        assert [result.node.source.isprintable() and len(result.node.source) < 500 for result in report.warnings] == [
+            True,
+            True,
+        ]
 
     def test_two_names_of_one_image_are_no_choice(self, tmp_path: Path) -> None:
         client = open_client(f"oci:{tmp_path}", default_platform="linux/amd64")
@@ -337,8 +485,23 @@ def test_a_source_that_does_not_exist_is_an_error(tmp_path: Path, scheme: str) -
         lambda: app.list_tags(),
         lambda: app.copy_image("v1", open_client("memory:"), "v1"),
         lambda: app.check_image_exists("v1"),
+        lambda: app.get_image(Digest.of(b"absent")),
+        lambda: app.get_image_config("v1"),
+        lambda: app.list_referrers("v1"),
+        lambda: app.list_referrers(Digest.of(b"absent")),
+        lambda: app.attach("v1", [], artifact_type="a/b"),
+        lambda: app.pull_artifact("v1", tmp_path / "pulled"),
+        lambda: app.tag_image("v1", "v2"),
         lambda: validate(app.repository),
+        lambda: list(client.catalog.images()),  # type: ignore[attr-defined]  # of the two backends, not of all
     ]
+    if scheme == "oci":
+        reads += [
+            lambda: app.delete_tag("v1"),
+            lambda: app.delete_by_digest(Digest.of(b"absent")),
+            LayoutCatalog(path).check,
+            LayoutCatalog(path).prune,
+        ]
 
     for read in reads:
         with pytest.raises(RepositoryNotFound, match=str(path)):

@@ -49,6 +49,7 @@ def list_referrers(
 
     Raises:
         ImageNotFound: The tag does not exist.
+        RepositoryNotFound: The layout or archive does not exist.
         InvalidValue: The reference is malformed.
         TooLarge: There are more referrers than the limit allows.
     """
@@ -102,6 +103,9 @@ def _distinct_referrers(repository: Repository, subject: Digest, artifact_type: 
             if descriptor.digest not in seen:
                 seen.add(descriptor.digest)
                 yield descriptor
+        if not seen and repository.names is not None:
+            # No store raises here for a missing repository, but a layout or archive that does not exist is an error.
+            next(repository.names.images(), None)
 
 
 def _resolve(repository: Repository, subject: Descriptor | Tag | Digest | str) -> Digest:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from registry_core.domain.digest import Digest
+from registry_core.domain.error_bodies import escaped
 from registry_core.domain.image_names import ImageName, TagOrName, entry_name
-from registry_core.domain.media_types import REF_NAME, is_index, is_manifest
+from registry_core.domain.media_types import REF_NAME, is_index, is_listed_manifest
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import IntegrityError, InvalidName, NotFound, RegistryError, Unsupported
 from registry_core.ops.listing import tags_of
@@ -108,7 +109,9 @@ class NamedEntries:
 
     def _others(self) -> list[NamedImage]:
         """Return the entries without a tag, and those without a name unless they belong to another entry."""
-        others = [image for image in self._own() if image.tag is None and is_manifest(image.descriptor.media_type)]
+        others = [
+            image for image in self._own() if image.tag is None and is_listed_manifest(image.descriptor.media_type)
+        ]
         found = {image.descriptor.digest: image for image in others if not image.name}
         parts = self._parts() if found else set()
         nameless = [image for digest, image in found.items() if digest not in parts and not self._has_subject(digest)]
@@ -167,7 +170,7 @@ class NamedEntries:
             digest=image.descriptor.digest,
             size=image.descriptor.size,
             media_type=image.descriptor.media_type,
-            source=self._source.at(image.name) if image.name else self._source.at(image.descriptor.digest),
+            source=self._source.at(escaped(image.name, 200) or image.descriptor.digest),
             target=self._target.at(image.descriptor.digest),
             note=note,
         )
