@@ -76,5 +76,6 @@ class HoldsCredentials(Protocol):
             scopes: Scopes that the request needs.
 
         Raises:
-            ConfigError: The source of the credentials cannot be read.
+            ConfigError: The source of the credentials cannot be read. The session then asks for a challenge all the
+                same, and a registry without one can be used.
         """
