@@ -226,8 +226,8 @@ def outside(root: Path, directory: Path) -> Path:
 ESCAPES: dict[str, Callable[[Path, Path], str]] = {
     "relative": lambda path, target: os.path.relpath(target, path.parent),
     "absolute": lambda path, target: str(target),
-    "absolute, through the root": lambda path, target: f"{target.parent}/root/../{target.name}",
-    "relative, out and in again": lambda path, target: f"{'../' * 9}..{target.parent}/root/app",
+    "absolute, through the root": lambda path, target: f"{target.parent / 'root'}/../{target.name}",
+    "relative, out and in again": lambda path, target: f"{'../' * 9}..{target.parent / 'root' / 'app'}",
     "through a link to a directory": lambda path, target: _through(path, target),
 }
 
