@@ -123,7 +123,7 @@ def program(name: str) -> tuple[str, ...]:
 
 
 def _is_importable(name: str) -> bool:
-    """Whether a library is installed."""
+    """Return whether a library is installed."""
     return importlib.util.find_spec(name) is not None
 
 

@@ -30,7 +30,7 @@ class Outcome:
         self.failures: dict[str, str] = {}
 
     def failed(self, kind: Kind) -> bool:
-        """Whether an implementation of this role failed."""
+        """Return whether an implementation of this role failed."""
         return any(entry.name in self.failures for entry in self.case.implementations if entry.kind is kind)
 
     def measured(self, tool: str) -> tuple[Implementation, Samples] | None:

@@ -210,7 +210,7 @@ class _TarIndexer:
 
 
 def _is_same(first: FileSlice, second: FileSlice) -> bool:
-    """Whether two members have the same content."""
+    """Return whether two members have the same content."""
     if first.size != second.size:
         return False
     with first.open() as one, second.open() as other:

@@ -274,7 +274,7 @@ def _list(schemes: Collection[str]) -> str:
 
 
 def _is_refusal(error: RegistryError) -> bool:
-    """Whether a token server refused the scopes; GitLab answers 500 to scopes that it does not know."""
+    """Return whether a token server refused the scopes; GitLab answers 500 to scopes that it does not know."""
     return error.transport is not None and error.transport.status not in (0, 429)
 
 

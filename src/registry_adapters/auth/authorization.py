@@ -42,7 +42,7 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def is_token(text: object) -> TypeGuard[str]:
-    """Whether a value can be sent as a bearer token: printable ASCII without spaces, not empty."""
+    """Return whether a value can be sent as a bearer token: printable ASCII without spaces, not empty."""
     return isinstance(text, str) and _PRINTABLE.fullmatch(text) is not None
 
 

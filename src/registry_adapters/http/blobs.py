@@ -470,7 +470,7 @@ class HttpBlobs(BlobStore):
         )
 
     def _has(self, digest: Digest, size: int) -> bool:
-        """Whether the registry has a blob; ``False`` if it cannot be asked."""
+        """Return whether the registry has a blob; ``False`` if it cannot be asked."""
         try:
             return self._stat(digest) == size
         except (Cancelled, DeadlineExceeded):
@@ -480,7 +480,7 @@ class HttpBlobs(BlobStore):
 
 
 def _names_no_other(headers: Headers, digest: Digest) -> bool:
-    """Whether the headers of a response name no other digest than this one."""
+    """Return whether the headers of a response name no other digest than this one."""
     location = unquote(headers.get("Location").partition("?")[0].rpartition("/")[2])
     claims = [claim.strip() for claim in headers.all("Docker-Content-Digest")]
     return all(claim == digest for claim in [*claims, *([location] if ":" in location else [])])

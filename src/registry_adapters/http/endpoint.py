@@ -154,7 +154,7 @@ def unproved_success(method: str, response: Response, what: str, *, reference: s
 
 
 def is_text(content: bytes) -> bool:
-    """Whether bytes are UTF-8: compressed bytes are not."""
+    """Return whether bytes are UTF-8: compressed bytes are not."""
     try:
         content.decode()
     except UnicodeDecodeError:

@@ -182,7 +182,7 @@ def _kind(status: int, code: str, text: str, request: Request) -> type[RegistryE
 
 
 def _is_policy(status: int, code: str, text: str, request: Request) -> bool:
-    """Whether the registry's words say that a policy forbids the request."""
+    """Return whether the registry's words say that a policy forbids the request."""
     is_exact = status in _EXACT_STATUSES or code in _EXACT_CODES or code in _UNKNOWN or code in _MISMATCHES
     if is_exact or request.missing in ("catalog", "registry"):
         return False

@@ -268,7 +268,7 @@ def _next_target(session: Session, first: Request, page_url: str, link: str) -> 
 
 
 def _is_trusted(session: Session, origin: Origin) -> bool:
-    """Whether the user lists an origin, and it is not plain http where the registry has https."""
+    """Return whether the user lists an origin, and it is not plain http where the registry has https."""
     is_weaker = (session.origin.scheme, origin.scheme) == ("https", "http")
     return not is_weaker and any(TrustedHost.parse(text).covers(origin) for text in session.settings.trusted_hosts)
 

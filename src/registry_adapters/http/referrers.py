@@ -231,7 +231,7 @@ class Referrers:
 
 
 def _is_index(page: Page) -> bool:
-    """Whether a response is an image index; a ``Content-Type`` that names no kind of manifest does not count."""
+    """Return whether a response is an image index; a ``Content-Type`` that names no kind of manifest does not count."""
     content_type = page.headers.get("Content-Type")
     if essence(content_type) == OCI_INDEX:
         return True

@@ -158,7 +158,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_retry_after: float = 60.0
 
     def is_worthwhile(self, error: BaseException, *, repeatable: bool, empty: bool = True, method: str = "GET") -> bool:
-        """Whether the request is sent again.
+        """Return whether the request is sent again.
 
         Args:
             error: Error of the last attempt.

@@ -156,7 +156,7 @@ class RequestState:
         return self.request.body is None or not self.request.body.length
 
     def may_repeat(self, failure: Failure) -> bool:
-        """Whether the request may be sent again after a failure, if the number of retries allows it."""
+        """Return whether the request may be sent again after a failure, if the number of retries allows it."""
         request = self.request
         decision = decide(request.method, failure, repeatable=request.repeatable, empty=self.is_empty)
         return decision is RetryDecision.AGAIN
@@ -325,7 +325,7 @@ class RequestSender:
 
 
 def _is_registry(allowed: AllowedUrl) -> bool:
-    """Whether a URL leads to the registry itself: to the origin that the credentials belong to."""
+    """Return whether a URL leads to the registry itself: to the origin that the credentials belong to."""
     return allowed.credentials == allowed.origin
 
 

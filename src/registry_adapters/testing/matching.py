@@ -70,7 +70,7 @@ class RequestMatch(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"fault: not a regular expression: {self.path!r}: {error}") from None
 
     def matches(self, environ: WSGIEnvironment) -> bool:
-        """Whether a request has the right endpoint, method, path and header."""
+        """Return whether a request has the right endpoint, method, path and header."""
         path = environ.get("PATH_INFO") or "/"
         query = environ.get("QUERY_STRING", "")
         header = f"HTTP_{self.header.upper().replace('-', '_')}"

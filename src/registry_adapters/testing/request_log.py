@@ -115,7 +115,7 @@ class RequestLog:
         self._last_number = 0
 
     def is_reused(self, entry: Entry) -> bool:
-        """Whether an earlier request of the log came over the connection of this one."""
+        """Return whether an earlier request of the log came over the connection of this one."""
         with self._changed:
             earlier = [each for each in self._entries if each.number < entry.number]
         return entry.connection > 0 and any(each.connection == entry.connection for each in earlier)

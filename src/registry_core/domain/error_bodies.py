@@ -67,7 +67,7 @@ def error_text(content: bytes) -> str:
 
 
 def refuses_plain_http(content: bytes) -> bool:
-    """Whether a body, that of a 400, says that a TLS server got a plain http request."""
+    """Return whether a body, that of a 400, says that a TLS server got a plain http request."""
     return _PLAIN_HTTP_REFUSED.search(content[:CONTENT_LIMIT]) is not None
 
 

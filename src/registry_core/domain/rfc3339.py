@@ -58,7 +58,7 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def is_rfc3339(text: object) -> bool:
-    """Whether the value is a date in the form that ``normalise_rfc3339`` returns, with any number of digits."""
+    """Return whether the value is a date in the form that ``normalise_rfc3339`` returns, with any number of digits."""
     match = _WRITTEN_DATE.fullmatch(text) if isinstance(text, str) else None
     return match is not None and _is_day(match[1])
 

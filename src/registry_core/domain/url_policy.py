@@ -184,7 +184,7 @@ class TrustedHost(msgspec.Struct, frozen=True):
         return cls(origin.host, origin.port, origin.scheme)
 
     def covers(self, target: Origin) -> bool:
-        """Whether an origin is at this host."""
+        """Return whether an origin is at this host."""
         return target.host == self.host and self.port in (0, target.port) and self.scheme in ("", target.scheme)
 
 
@@ -259,7 +259,7 @@ def _credentials(rule: CredentialRule, registry: Origin, target: Origin) -> Orig
 
 
 def _is_neighbour(registry: Origin, target: Origin) -> bool:
-    """Whether a target is at the registry's own host, or next to it in a private domain.
+    """Return whether a target is at the registry's own host, or next to it in a private domain.
 
     In a private domain, the parent of the registry's name and other names below that parent count, if the parent has
     at least two labels: the names below a single label such as ``lan`` are those of the whole network.

@@ -216,7 +216,7 @@ class ScriptedRegistry(ThreadingHTTPServer):
         return self.script(received) or _registry(received)
 
     def has_received(self, text: str) -> bool:
-        """Whether a request contained a text."""
+        """Return whether a request contained a text."""
         return any(text in f"{one.path} {one.headers} {one.body!r}" for one in self.received)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -223,7 +223,7 @@ LAYERS: Final = _content(IMAGE)
 
 
 def _is_intact(repository: Repository, tag: str, wanted: Image | Index) -> bool:
-    """Whether a tag names the wanted image or index, with every blob intact."""
+    """Return whether a tag names the wanted image or index, with every blob intact."""
     root = repository.manifests.get(Tag(tag))
     if root.digest != wanted.digest:
         return False

@@ -43,7 +43,7 @@ def pack(directory: Path, format_: str, *names: str, options: Sequence[str] = ()
 
 
 def may_trust(place: Path) -> bool:
-    """Whether this root may set ``trusted.*`` attributes; in some containers it may not."""
+    """Return whether this root may set ``trusted.*`` attributes; in some containers it may not."""
     try:
         os.setxattr(place, "trusted.try", b"")
         os.removexattr(place, "trusted.try")

@@ -298,5 +298,5 @@ def test_zero_padded_versions_and_a_digest_are_mirrored_and_only_old_versions_ar
 
 
 def is_referrers_tag(tag: str) -> bool:
-    """Whether a tag is a referrers tag, which skopeo would copy as an image."""
+    """Return whether a tag is a referrers tag, which skopeo would copy as an image."""
     return tag.startswith("sha256-") and not tag.endswith(".sig")

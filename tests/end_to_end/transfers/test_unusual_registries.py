@@ -84,7 +84,7 @@ FAULTS: Final[dict[str, tuple[Fault, ...]]] = {
 
 
 def complete(client: RegistryClient, tag: str) -> bool:
-    """Whether the registry has all parts of what a tag names."""
+    """Return whether the registry has all parts of what a tag names."""
     repository = client.with_segment("app").repository
     for manifest in walk(repository, repository.manifests.get(Tag(tag))):
         for part in manifest.children:

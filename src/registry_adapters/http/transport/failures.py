@@ -210,7 +210,7 @@ class _Causes:
         self.all = causes
 
     def have(self, *kinds: type[BaseException]) -> bool:
-        """Whether one of them is of one of these classes."""
+        """Return whether one of them is of one of these classes."""
         return any(isinstance(cause, kinds) for cause in self.all)
 
     @property

@@ -89,7 +89,7 @@ def check_distinct_titles(titles: Iterable[str]) -> None:
 
 
 def stays_inside(path: bytes, link: bytes) -> bool:
-    """Whether a symbolic link stays inside the root, regardless of other links.
+    """Return whether a symbolic link stays inside the root, regardless of other links.
 
     ``..`` is allowed only at the beginning: after another name, it could start from anywhere.
 
@@ -193,7 +193,7 @@ class _SeenMembers:
         self._fingerprints: dict[bytes, bytes] = {}
 
     def is_new(self, member: Member) -> bool:
-        """Whether a member is the first one with its path.
+        """Return whether a member is the first one with its path.
 
         Raises:
             UnsafeArchive: Another one with this path has other attributes.

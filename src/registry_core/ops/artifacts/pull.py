@@ -132,7 +132,7 @@ def pull_artifact(
 
 
 def _is_packed(layer: Descriptor) -> bool:
-    """Whether a layer is marked as a packed directory."""
+    """Return whether a layer is marked as a packed directory."""
     return layer.annotations.get(UNPACK) in _TRUE
 
 

@@ -100,7 +100,7 @@ class _LayerPaths(msgspec.Struct):
             self.directories.add(directory)
 
     def hides(self, path: bytes) -> bool:
-        """Whether the layer hides what lower layers have at a path."""
+        """Return whether the layer hides what lower layers have at a path."""
         return path in self.hidden or any(
             parent in self.hidden or parent in self.opaque or parent in self.others for parent in ancestors(path)
         )
@@ -243,7 +243,7 @@ class _Resolution:
         return resolved
 
     def _is_target_known(self, kind: PathKind) -> bool:
-        """Whether the target needs no entry. In unread layers it counts as existing, unless nothing else is added."""
+        """Return whether the target needs no entry. In unread layers it exists, unless nothing else is added."""
         return kind is PathKind.DIRECTORY or (kind is PathKind.UNKNOWN and len(self._unresolved) > 1)
 
     def _directory(self, path: str, *, creates: bool) -> str:

@@ -232,7 +232,7 @@ class _LayerMembers:
                 self._content.write(bytes(chunk))
 
     def _has_content(self, start: int, tar: TarReader) -> bool:
-        """Whether the current member of the tar has the content that begins at a position of the spool."""
+        """Return whether the current member of the tar has the content that begins at a position of the spool."""
         for _, chunk in tar.chunks():
             position, end = 0, len(chunk)
             while position < end:
@@ -288,6 +288,6 @@ class _LayerMembers:
 
 
 def _has_below(paths: list[bytes], directory: bytes) -> bool:
-    """Whether one of the sorted paths is below the directory."""
+    """Return whether one of the sorted paths is below the directory."""
     index = bisect.bisect_left(paths, directory + b"/")
     return index < len(paths) and paths[index].startswith(directory + b"/")

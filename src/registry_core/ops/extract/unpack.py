@@ -259,7 +259,7 @@ class DirectorySink:
 
 
 def _is_at(file: int, offset: int, data: memoryview) -> bool:
-    """Whether a file has some bytes at an offset."""
+    """Return whether a file has some bytes at an offset."""
     os.lseek(file, offset, os.SEEK_SET)
     position, end = 0, len(data)
     while position < end:

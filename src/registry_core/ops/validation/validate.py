@@ -296,7 +296,7 @@ class Validation:
             pending.extend(reversed(children))
 
     def _is_unknown_manifest(self, where: str, descriptor: Descriptor) -> bool:
-        """Whether an entry of an index is a manifest of an unknown media type (R-027); otherwise it is a blob."""
+        """Return whether an index entry is a manifest of an unknown media type (R-027); otherwise a blob."""
         try:
             manifest = fetch_manifest(self.repository, descriptor.digest)
         except _OUTAGES:
@@ -357,7 +357,7 @@ class Validation:
         return f"subject {subject.digest} is stated as {stated}, but has {known[0]} bytes of {known[1]!r:.100}"
 
     def _is_new(self, where: str, descriptor: Descriptor) -> bool:
-        """Whether no descriptor of this manifest was seen before; otherwise compare the two."""
+        """Return whether no descriptor of this manifest was seen before; otherwise compare the two."""
         known = self._seen.get(descriptor.digest)
         if known is None:
             return True

@@ -118,7 +118,7 @@ class CancellationContract(Contract):
                     call()
 
     def test_nothing_is_deleted_in_a_cancelled_scope(self, repository: Repository) -> None:
-        """Whether the backend supports deletion or not."""
+        """Return whether the backend supports deletion or not."""
         manifest = push_image(repository, "kept", tags=["v1"])
         layer = manifest.image.layers[0].digest
 

@@ -68,7 +68,7 @@ class ReferrerContract(Contract):
         assert first == second
 
     def test_referrers_are_filtered_by_artifact_type(self, repository: Repository) -> None:
-        """Whether the server filters or not (R-220)."""
+        """Return whether the server filters or not (R-220)."""
         subject = push_image(repository, "subject")
         signature = put_referrer(repository, subject.descriptor, "signature", _SIGNATURE)
         sbom = put_referrer(repository, subject.descriptor, "sbom", _SBOM)

@@ -42,7 +42,7 @@ def repack(image: Image, how: str) -> Image:
 
 
 def aligned(image: Image) -> bool:
-    """Whether layers, diff_ids and history agree."""
+    """Return whether layers, diff_ids and history agree."""
     config = image.config()
     steps = [step for step in config.history if not step.empty_layer]
     return len(image.layers()) == len(config.rootfs.diff_ids) == len(steps)
