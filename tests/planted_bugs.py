@@ -256,6 +256,7 @@ HIDDEN = (
         "        if False:\n            # The",
     ),
     Bug("session.py", " and state.request.target != _API", ""),
+    Bug("session.py", "except ConfigError as error:", "except UnicodeError as error:"),
 )
 
 SERVER = (
