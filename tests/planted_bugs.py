@@ -123,7 +123,10 @@ LAYOUT_NAMES = (
 )  # fmt: skip
 
 MIRRORED_NAMES = (
-    Bug("names.py", "yield self._lost_name(image)", "continue"),
+    Bug("names.py", "yield self._lost_name(image, is_ambiguous=counts[image.name] > 1)", "continue"),
+    Bug("names.py", "if image.name and counts[image.name] == 1 else None", "if image.name else None"),
+    Bug("names.py", "tags=() if image is not None else (name,)", "tags=(name,)"),
+    Bug("names.py", "if name is not None and not _can_have(self._target, name):", "if False:"),
     Bug("names.py", "if not full.endswith(relative):", "if True:"),
     Bug("names.py", "written = {} if _exists(self._target) else", "written ="),
     Bug("names.py", "if digest not in parts and not self._has_subject(digest)", "if True"),

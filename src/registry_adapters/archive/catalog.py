@@ -10,7 +10,7 @@ from typing import Self
 
 from registry_adapters.archive.contents import ArchiveContents, StoredManifest
 from registry_adapters.archive.file_io import FileSlice, open_random_access
-from registry_adapters.archive.names import ArchiveForm
+from registry_adapters.archive.names import ArchiveForm, check_name
 from registry_adapters.archive.reader import ArchiveReader
 from registry_adapters.archive.writer import ArchiveWriter
 from registry_core.cancellation import CancellableLock, checkpoint
@@ -262,6 +262,7 @@ class ArchiveNames(ImageNames):
         writer: Function that returns the writer; it raises ``Unsupported`` if the archive already exists.
         name: Name of the repository.
         label: Repository in errors, as ``registry/name``.
+        form: Format of a new archive.
     """
 
     def __init__(
@@ -270,11 +271,13 @@ class ArchiveNames(ImageNames):
         writer: Callable[[], ArchiveWriter],
         name: RepositoryName,
         label: str,
+        form: ArchiveForm,
     ) -> None:
         self._contents = contents
         self._writer = writer
         self._name = name
         self._label = label
+        self._form = form
 
     def images(self) -> Iterator[NamedImage]:
         """Iterate over the images of the repository; over all images for the repository with the empty name.
@@ -309,6 +312,14 @@ class ArchiveNames(ImageNames):
             if found is None:
                 raise ImageNotFound(f"no image with this name in {contents.description}")
             return found.resolve()
+
+    def check(self, name: Tag | ImageName) -> None:
+        """Check that the format of a new archive can express a tag of the repository, or a name.
+
+        Raises:
+            InvalidName: The format cannot express the name.
+        """
+        check_name(self._form, self._name, name)
 
     def assign(self, name: ImageName, manifest: Descriptor) -> None:
         """Give a name to a manifest of a new archive.
@@ -390,7 +401,7 @@ class ArchiveCatalog(Catalog):
             blobs=ArchiveBlobs(self._contents, self._open_writer, name, label),
             manifests=ArchiveManifests(self._contents, self._open_writer, name, label),
             registry=self._registry,
-            names=ArchiveNames(self._contents, self._open_writer, name, label),
+            names=ArchiveNames(self._contents, self._open_writer, name, label, self._form),
         )
 
     def repositories(

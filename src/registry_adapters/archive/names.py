@@ -8,13 +8,13 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from registry_core.domain.image_names import familiar_name
+from registry_core.domain.image_names import EntryName, ImageName, entry_name, familiar_name
 from registry_core.domain.media_types import CONTAINERD_NAME, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reference import parse_familiar
 from registry_core.errors import InvalidName, InvalidReference
 
-__all__ = ["ArchiveForm", "canonical_name", "full_name", "name_annotations", "short_name"]
+__all__ = ["ArchiveForm", "canonical_name", "check_name", "full_name", "name_annotations", "short_name"]
 
 _HUB: Final = "docker.io"
 _OFFICIAL: Final = "library/"
@@ -57,6 +57,24 @@ def short_name(name: RepositoryName, tag: Tag) -> str:
     familiar = full_name(name, tag).removeprefix(f"{_HUB}/")
     unofficial = familiar.removeprefix(_OFFICIAL)
     return familiar if "/" in unofficial else unofficial
+
+
+def check_name(form: ArchiveForm, repository: RepositoryName, name: Tag | ImageName) -> None:
+    """Check that a new archive can have a name.
+
+    Args:
+        form: Format of the archive.
+        repository: Repository of a tag.
+        name: Tag, or name as written.
+
+    Raises:
+        InvalidName: The format of the archive cannot express the name.
+    """
+    meant = entry_name({REF_NAME: name}) if isinstance(name, ImageName) else EntryName(name, repository, name)
+    if meant.tag is not None:
+        name_annotations(form, meant.repository, meant.tag)
+    elif form is ArchiveForm.DOCKER:
+        raise InvalidName(f"an image in a docker archive needs a name such as org/app:v1, not {name}")
 
 
 def name_annotations(form: ArchiveForm, name: RepositoryName, tag: Tag) -> dict[str, str]:

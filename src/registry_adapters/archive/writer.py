@@ -20,7 +20,7 @@ from registry_adapters.archive.file_io import (
     map_os_errors,
     write_stream,
 )
-from registry_adapters.archive.names import ArchiveForm, canonical_name, name_annotations, short_name
+from registry_adapters.archive.names import ArchiveForm, canonical_name, check_name, name_annotations, short_name
 from registry_adapters.archive.reader import blob_name
 from registry_core.cancellation import CancellableLock
 from registry_core.content.compression import compression_for
@@ -36,7 +36,7 @@ from registry_core.domain.manifest import ImageManifest, RawManifest
 from registry_core.domain.media_types import OCI_INDEX, REF_NAME
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.referrers import referrer_descriptor
-from registry_core.errors import ImageNotFound, InvalidName, TooLarge, Unsupported
+from registry_core.errors import ImageNotFound, TooLarge, Unsupported
 from registry_core.ops.manifests import has_config
 from registry_core.ops.tar.headers import padding
 from registry_core.ops.tar.members import FileKind, Member
@@ -399,11 +399,8 @@ class ArchiveWriter:
             ImageNotFound: The repository has no such manifest.
             InvalidName: The format of the archive cannot express the name.
         """
+        check_name(self._form, repository, name)
         meant = entry_name({REF_NAME: name})
-        if meant.tag is None and self._form is ArchiveForm.DOCKER:
-            raise InvalidName(f"an image in a docker archive needs a name such as org/app:v1, not {name}")
-        if meant.tag is not None:
-            name_annotations(self._form, meant.repository, meant.tag)
         with self._lock:
             sources = self._visible(canonical_name(self._form, repository))
             if not any(digest in source.manifests for source in sources):

@@ -8,7 +8,7 @@ from registry_adapters.layout.repository_layouts import OpenLayout, RepositoryLa
 from registry_core.cancellation import checkpoint
 from registry_core.domain.descriptor import Descriptor
 from registry_core.domain.image_names import ImageName
-from registry_core.domain.names import RepositoryName
+from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.reference import join_reference
 from registry_core.errors import ImageNotFound, error_reference
 from registry_core.ports.image_names import ImageNames, NamedImage
@@ -70,6 +70,9 @@ class LayoutNames(ImageNames):
 
         with error_reference(join_reference(self._label, name)):
             return self._layouts.first(look)
+
+    def check(self, name: Tag | ImageName) -> None:
+        """Accept every tag and name: a layout can have all of them."""
 
     def assign(self, name: ImageName, manifest: Descriptor) -> None:
         """Give a name to a manifest of the layout. A manifest that loses the name keeps an entry.

@@ -68,6 +68,14 @@ class ImageNames(Protocol):
         """
 
     @abstractmethod
+    def check(self, name: Tag | ImageName) -> None:
+        """Check that the backend can express a tag of the repository, or a name. Does no I/O.
+
+        Raises:
+            InvalidName: The backend cannot express the name.
+        """
+
+    @abstractmethod
     def assign(self, name: ImageName, manifest: Descriptor) -> None:
         """Give a name to a manifest of the repository. A manifest that loses the name is kept.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from registry_core.domain.digest import Digest
@@ -73,14 +74,20 @@ class NamedEntries:
         """Whether no entry belongs to the repository itself."""
         return not any(image.repository == self._source.name for image in self._images)
 
-    def tag_tasks(self, tags: Iterable[Tag]) -> Iterator[CopyTask]:
-        """Yield a task for each tag. A target that has names and not yet the repository gets the name as written."""
+    def tag_tasks(self, tags: Iterable[Tag]) -> Iterator[CopyTask | Result]:
+        """Yield a task for each tag, and a result for each that the target cannot have.
+
+        A target that has names and not yet the repository gets the name as written.
+        """
         written: dict[Tag | None, str] = {}
         if self._target.names is not None and any(image.name != image.tag for image in self._images):
             written = {} if _exists(self._target) else {each.tag: each.name for each in self._own()}
         for tag in tags:
             target, name = self._place(tag, written.get(tag, tag))
-            yield CopyTask(source=self._source, target=target, reference=tag, tags=(name,))
+            image = None if _can_have(target, name) else next((each for each in self._own() if each.tag == tag), None)
+            if image is not None:
+                yield self._lost_name(image)
+            yield CopyTask(source=self._source, target=target, reference=tag, tags=() if image is not None else (name,))
 
     def other_tasks(self) -> Iterator[CopyTask | Result]:
         """Yield a task for each entry that has no tag, by its digest, and a result for each name that is lost.
@@ -92,10 +99,14 @@ class NamedEntries:
         if others and not can_be_nameless(self._target):
             yield from map(self._left_out, others)
             return
+        found = {(image.name, image.descriptor.digest) for image in others}
+        counts = Counter(name for name, _ in found)
         for image in others:
-            name = _image_name(image.name) if image.name and self._target.names is not None else None
+            name = _image_name(image.name) if image.name and counts[image.name] == 1 else None
+            if name is not None and not _can_have(self._target, name):
+                name = None
             if image.name and name is None:
-                yield self._lost_name(image)
+                yield self._lost_name(image, is_ambiguous=counts[image.name] > 1)
             yield CopyTask(
                 source=self._source,
                 target=self._target,
@@ -159,9 +170,9 @@ class NamedEntries:
         except RegistryError:
             return False
 
-    def _lost_name(self, image: NamedImage) -> Result:
-        note = f"copied by digest only: the target cannot have the name {image.name!r:.200}"
-        return self._result(image, note)
+    def _lost_name(self, image: NamedImage, *, is_ambiguous: bool = False) -> Result:
+        reason = "several images of the source have" if is_ambiguous else "the target cannot have"
+        return self._result(image, f"copied by digest only: {reason} the name {image.name!r:.200}")
 
     def _result(self, image: NamedImage, note: str) -> Result:
         node = Node(
@@ -194,6 +205,16 @@ def _exists(repository: Repository) -> bool:
     try:
         next(tags_of(repository, 1, None, operation=""), None)
     except NotFound:
+        return False
+    return True
+
+
+def _can_have(target: Repository, name: TagOrName) -> bool:
+    if target.names is None:
+        return isinstance(name, Tag)
+    try:
+        target.names.check(name)
+    except InvalidName:
         return False
     return True
 

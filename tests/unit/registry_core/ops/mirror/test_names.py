@@ -113,6 +113,45 @@ def test_a_target_with_tags_only_gets_the_tags_and_the_report_names_the_rest(
     assert "copied by digest only: the target cannot have the name '1.0+build'" in str(report)
 
 
+@pytest.mark.parametrize("repositories", [(), ("*",)])
+def test_an_archive_for_docker_gets_what_it_can_name_and_the_report_names_the_rest(
+    tmp_path: Path, source: LayoutCatalog, repositories: tuple[str, ...]
+) -> None:
+    """R-316: every image is copied."""
+    archive = ArchiveCatalog(tmp_path / "images.tar", ArchiveForm.DOCKER, fsync=False)
+
+    report = _mirror(source, archive, *repositories)
+    archive.close()
+
+    assert report.ok
+    assert sorted(result.node.note.rpartition(" ")[2] for result in report.warnings) == [
+        "'1.0+build'",
+        "'v1'",
+        "'v1/rc'",
+    ]
+    written = list(ArchiveCatalog(tmp_path / "images.tar").images())
+    assert {image.descriptor.digest for image in written} == {image.descriptor.digest for image in source.images()}
+    assert {image.name for image in written} == {ALPINE, "localhost/org/app:v1", ""}
+
+
+@pytest.mark.parametrize("names", [["1.0+build", "1.0+build", "v1/rc"], ["x", "a/b", "a/b"]])
+def test_a_name_of_several_images_is_not_given_to_one_of_them(tmp_path: Path, names: list[str]) -> None:
+    """R-316."""
+    digests = _layout(tmp_path / "source", names)
+    target = LayoutCatalog(tmp_path / "target", fsync=False)
+
+    report = _mirror(LayoutCatalog(tmp_path / "source"), target)
+
+    assert report.ok
+    assert [result.node.note for result in report.warnings] == 2 * [
+        f"copied by digest only: several images of the source have the name {names[1]!r}"
+    ]
+    (single,) = set(names) - {names[1]}
+    assert _listed(target)[single] == digests[names.index(single)]
+    assert {image.descriptor.digest for image in target.images()} == set(digests)
+    assert names[1] not in _listed(target)
+
+
 def test_a_plan_says_so_too(source: LayoutCatalog) -> None:
     """R-316."""
     rule = MirrorRule(source=source, target=MemoryCatalog(), target_path="copies")
