@@ -73,6 +73,8 @@ def refuses_plain_http(content: bytes) -> bool:
 
 def escaped(text: str, limit: int = _TEXT) -> str:
     """Text of a server or document as one printable line for terminals and logs, cut to a limit."""
+    if len(text) <= limit and text.isprintable():
+        return text
     safe = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text[:limit]
     )
