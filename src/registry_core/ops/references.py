@@ -40,6 +40,9 @@ ImageReference = Tag | Digest | ImageName
 # Characters that names have and tags do not. Text without them that is not a tag is malformed in every backend.
 _NAME_SIGNS: Final = frozenset("/:@+")
 
+# Text that begins so is a digest, perhaps a malformed one, and no name such as debian:12.
+_DIGESTS: Final = ("sha256:", "sha512:")
+
 # Image-spec annotations.md, "Pre-Defined Annotation Keys".
 _GRAMMAR: Final = re.compile(r"{0}(?:/{0})*".format(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"))
 
@@ -85,7 +88,7 @@ def parse_tag_or_name(repository: Repository, text: str) -> TagOrName:
     if isinstance(text, Tag | ImageName):
         return text
     name = None if repository.names is None else _parse_name(text)
-    if not name or name.startswith(("sha256:", "sha512:")):
+    if not name or name.startswith(_DIGESTS):
         return Tag(text)
     if not _GRAMMAR.fullmatch(name) and entry_name({REF_NAME: name}).tag is None:
         raise InvalidName(f"other tools cannot read this name of an image: {text!r:.200}")
@@ -108,6 +111,10 @@ def parse_target(repository: Repository, text: str) -> tuple[TagOrName | None, D
     # The only image of a layout or archive has the empty name, but nothing can be written to that name.
     reference = parse_reference(repository, text) if text else parse_tag_or_digest(text)
     if not isinstance(reference, Digest):
+        _, _, digest = str(reference).partition("@")
+        if digest.startswith(_DIGESTS):
+            # Raises: a malformed digest must not become a part of the name.
+            Digest(digest)
         return parse_tag_or_name(repository, reference if isinstance(reference, Tag) else str(reference)), None
     name, at, _ = text.partition("@")
     return (parse_tag_or_name(repository, name) if name and at else None), reference
@@ -257,7 +264,7 @@ def _names(repository: Repository, name: ImageName) -> ImageNames:
 
 
 def _parse_name(text: str) -> ImageName | None:
-    if not isinstance(text, str) or text.startswith(("@", "sha256:", "sha512:")):
+    if not isinstance(text, str) or text.startswith(("@", *_DIGESTS)):
         return None
     try:
         return ImageName(text) if not text or not _NAME_SIGNS.isdisjoint(text) else None

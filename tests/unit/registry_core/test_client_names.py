@@ -400,7 +400,10 @@ class TestWriting:
             with pytest.raises(Unsupported):
                 archive.delete_tag(ALPINE)
 
-    @pytest.mark.parametrize("name", ["a//b", "v1:", "+x", "a b", "x+", "a/-b", "sha256:abc", "v1@", ""])
+    @pytest.mark.parametrize(
+        "name",
+        ["a//b", "v1:", "+x", "a b", "x+", "a/-b", "sha256:abc", "v1@", "", "v1@sha256:abc", f"{ALPINE}@sha256:abc"],
+    )
     def test_names_that_others_cannot_read_are_refused(self, tmp_path: Path, name: str) -> None:
         client = open_client(f"oci:{tmp_path / 'layout'}")
 
