@@ -160,13 +160,16 @@ class IndexFile:
         return self._with_entries(self._without_names([name]))
 
     def without_manifest(self, digest: Digest, repository: RepositoryName = ROOT) -> Self:
-        """Return this index without the entries of a manifest in a repository; in all for the empty name."""
+        """Return this index without the entries of a manifest in a repository, and without those that have no name.
+
+        For the empty name of a repository, all entries of the manifest are removed.
+        """
         named = zip(self._entries, self.names, strict=True)
         return self._with_entries(
             [
                 entry
                 for entry, name in named
-                if entry["digest"] != digest or (repository and name.repository != repository)
+                if entry["digest"] != digest or (repository and name.written and name.repository != repository)
             ]
         )
 

@@ -136,13 +136,16 @@ class LayoutManifests(ManifestStore):
                 opened.write_index(index.without_name(index.new_name(tag, opened.repository)))
 
         with error_reference(self._at(tag)):
-            self._layouts.first(look)
+            self._layouts.change_each(look)
 
     def delete(self, digest: Digest) -> None:
         """Delete a manifest, every tag that points to it, and its blob.
 
+        In a layout that other repositories share, the manifest and its tags in those stay.
+
         Raises:
             ImageNotFound: The manifest does not exist.
+            Unsupported: Other repositories of the same layout have the manifest, or may need it.
             LayoutError: The layout is malformed.
         """
         checkpoint()
@@ -152,8 +155,13 @@ class LayoutManifests(ManifestStore):
                 index = opened.read_index()
                 if index.find(digest) is None:
                     _get(opened, digest)
+                    if opened.repository:
+                        raise Unsupported("an index of the layout may need the manifest; prune the layout instead")
                 else:
+                    count = len(index.entries)
                     index = index.without_manifest(digest, opened.repository)
+                    if len(index.entries) == count:
+                        raise Unsupported("other repositories in the same layout have this manifest under their names")
                     opened.write_index(index)
                 if index.find(digest) is None:
                     remove_blob(opened.directory, digest)

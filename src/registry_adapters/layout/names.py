@@ -110,4 +110,4 @@ class LayoutNames(ImageNames):
                 opened.write_index(index.without_name(index.new_name(name)))
 
         with error_reference(join_reference(self._label, name)):
-            self._layouts.first(look)
+            self._layouts.change_each(look)

@@ -107,6 +107,28 @@ class RepositoryLayouts:
                     found.append(look(opened))
         return found
 
+    def change_each(self, change: Callable[[OpenLayout], None]) -> None:
+        """Call a function for every layout, so that none of them still has what another one no longer has.
+
+        Args:
+            change: Function that raises ``NotFound`` for a layout that has nothing to change.
+
+        Raises:
+            NotFound: No layout had anything to change; the error is that of the first layout.
+            LayoutError: A layout is malformed.
+        """
+
+        def attempt(opened: OpenLayout) -> NotFound | None:
+            try:
+                change(opened)
+            except NotFound as error:
+                return error
+            return None
+
+        outcomes = self.each(attempt)
+        if None not in outcomes:
+            raise outcomes[0] if outcomes and outcomes[0] is not None else self.not_found()
+
     @contextmanager
     def open_for_writing(self) -> Iterator[OpenLayout]:
         """Open the layout to write to: the first that holds the repository, or its own directory, which is created.

@@ -24,7 +24,7 @@ from registry_core.errors import (
 )
 from registry_core.ports.catalog import Repository
 from registry_core.ports.image_names import ImageNames
-from registry_core.testing.content import descriptor_field, push_image
+from registry_core.testing.content import descriptor_field, index_manifest, push_image
 
 CONTAINERD = "io.containerd.image.name"
 REF = "org.opencontainers.image.ref.name"
@@ -294,6 +294,50 @@ class TestWriting:
         catalog.repository("org/copy").manifests.delete(image.digest)
         with pytest.raises(ImageNotFound):
             catalog.repository("").manifests.get(image.digest)
+
+    def test_a_referrer_is_deleted_beside_the_names(self, tmp_path: Path, catalog: LayoutCatalog) -> None:
+        (image,) = _named(tmp_path, catalog, {REF: ALPINE})
+        manifests = catalog.repository("library/alpine").manifests
+        subject = descriptor_field(image.content, image.media_type)
+        referrer = push_image(catalog.repository("library/alpine"), "signature", subject=subject)
+
+        manifests.delete(referrer.digest)
+
+        assert list(manifests.referrers(image.digest)) == []
+        with pytest.raises(ImageNotFound):
+            manifests.get(referrer.digest)
+        assert [entry["digest"] for entry in _entries(tmp_path)] == [image.digest]
+
+    def test_the_images_of_other_repositories_are_not_deleted(self, tmp_path: Path, catalog: LayoutCatalog) -> None:
+        _, other, child, odd = _named(tmp_path, catalog, {REF: ALPINE}, {REF: "org/app:v1"}, {}, {REF: "v1/rc"})
+        index = index_manifest([child.descriptor])
+        catalog.repository("org/app").manifests.put(index, tags=[Tag("all")])
+        entries = [entry for entry in _entries(tmp_path) if entry["digest"] != child.digest]
+        _write(tmp_path, entries)
+
+        for image in (other, child, odd):
+            with pytest.raises(Unsupported, match=r"other repositories|prune"):
+                catalog.repository("library/alpine").manifests.delete(image.digest)
+
+        assert _entries(tmp_path) == entries
+        for image in (other, child, odd):
+            assert catalog.repository("").manifests.get(image.digest) == image
+
+    def test_a_tag_is_deleted_from_the_directory_and_from_the_names(
+        self, tmp_path: Path, catalog: LayoutCatalog
+    ) -> None:
+        _named(tmp_path, catalog, {REF: "org/app:v1"}, {REF: "org/app:v2"})
+        _named(tmp_path / "org/app", catalog, {REF: "v1"}, name="org/app")
+        manifests = catalog.repository("org/app").manifests
+
+        manifests.untag(Tag("v1"))
+
+        assert list(manifests.tags()) == ["v2"]
+        for tag in ("v1", "v3"):
+            with pytest.raises(ImageNotFound, match="no such tag"):
+                manifests.untag(Tag(tag))
+        with pytest.raises(RepositoryNotFound):
+            catalog.repository("org/absent").manifests.untag(Tag("v1"))
 
     def test_a_blob_is_not_deleted_from_a_layout_that_others_share(
         self, tmp_path: Path, catalog: LayoutCatalog
