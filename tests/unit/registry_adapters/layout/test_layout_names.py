@@ -326,8 +326,8 @@ class TestWriting:
     def test_a_tag_is_deleted_from_the_directory_and_from_the_names(
         self, tmp_path: Path, catalog: LayoutCatalog
     ) -> None:
-        _named(tmp_path, catalog, {REF: "org/app:v1"}, {REF: "org/app:v2"})
         _named(tmp_path / "org/app", catalog, {REF: "v1"}, name="org/app")
+        _named(tmp_path, catalog, {REF: "org/app:v1"}, {REF: "org/app:v2"})
         manifests = catalog.repository("org/app").manifests
 
         manifests.untag(Tag("v1"))
