@@ -6,18 +6,19 @@ import hashlib
 import http.client
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 import trustme
 
 from registry_adapters.memory import MemoryCatalog
 from registry_adapters.testing import faults, faulty_registry
-from registry_adapters.wsgi import BasicAuthorizer, TokenAuthorizer, registry_server
+from registry_adapters.wsgi import BasicAuthorizer, RegistryApp, TokenAuthorizer, registry_server
 from registry_core.domain.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 if TYPE_CHECKING:
@@ -39,6 +40,24 @@ def check_inert(reply: Reply | http.client.HTTPResponse) -> None:
     assert reply.headers.get_all("X-Content-Type-Options") == ["nosniff"]
     policies = reply.headers.get_all("Content-Security-Policy")
     assert policies == ["default-src 'none'; frame-ancestors 'none'; sandbox"]
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/a/tags/list", "/"])
+def test_the_application_is_inert_under_any_wsgi_server(path: str) -> None:
+    """R-243."""
+    sent: list[tuple[str, str]] = []
+    written: list[bytes] = []
+    environ: WSGIEnvironment = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+
+    def start_response(_: str, headers: list[tuple[str, str]], __: object = None) -> Callable[[bytes], object]:
+        sent.extend(headers)
+        return written.append
+
+    list(RegistryApp(MemoryCatalog())(environ, start_response))
+
+    assert ("X-Content-Type-Options", "nosniff") in sent
+    assert ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox") in sent
 
 
 @pytest.mark.parametrize(
