@@ -12,7 +12,7 @@ from typing import Final
 
 from registry_adapters.layout.blobs import LayoutBlobs
 from registry_adapters.layout.directory import Directory, Root
-from registry_adapters.layout.index import IndexFile
+from registry_adapters.layout.index import EMPTY_INDEX, IndexFile
 from registry_adapters.layout.layout import MARKER, RESERVED, Layout
 from registry_adapters.layout.manifests import LayoutManifests
 from registry_adapters.layout.names import LayoutNames
@@ -103,11 +103,12 @@ class LayoutCatalog(Catalog):
         """Iterate in ASCII order over the paths of all directories with an ``oci-layout`` file.
 
         The repositories in the names of their entries are included.
-        Symbolic links, and directories whose path is not a repository name, are skipped.
+        Symbolic links, and directories whose path is not a repository name, are skipped. A malformed layout below the
+        root is listed without the names of its entries.
 
         Raises:
             RepositoryNotFound: The root does not exist.
-            LayoutError: The root is not a directory.
+            LayoutError: The root is not a directory, or its own ``index.json`` is malformed.
             Forbidden: A directory cannot be read.
         """
         last = None
@@ -198,7 +199,7 @@ class LayoutCatalog(Catalog):
         """Iterate over the layouts with their indexes, and the repositories in the names of their entries without one.
 
         Args:
-            is_tolerant: Whether the index of a malformed layout counts as empty.
+            is_tolerant: Whether the index of a malformed layout below the root counts as empty.
         """
         # A heap keeps the order during the walk: the path of a subdirectory is greater than that of its parent.
         names = [(_ROOT, True)]
@@ -226,10 +227,10 @@ class LayoutCatalog(Catalog):
         try:
             return Layout(self._root, name, self._parse).index(directory)
         except (LayoutError, TooLarge):
-            # Listed all the same: reading the repository reports the fault.
-            if not is_tolerant:
+            # Listed all the same: reading the repository reports the fault. The root has no name in lists.
+            if not is_tolerant or not name:
                 raise
-            return IndexFile({"manifests": []})
+            return IndexFile.parse(EMPTY_INDEX, name)
 
     def _open_directory(self, name: RepositoryName, stack: ExitStack) -> Directory | None:
         directory = self._root.open()

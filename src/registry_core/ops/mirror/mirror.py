@@ -11,6 +11,7 @@ from registry_core.domain.names import RepositoryName, Tag
 from registry_core.errors import (
     Cancelled,
     DeadlineExceeded,
+    IntegrityError,
     InvalidValue,
     NotFound,
     RegistryError,
@@ -174,6 +175,9 @@ class RuleScan:
                 keeps_digests = rule.options.index_mode is not IndexMode.REWRITTEN
                 entries = NamedEntries(source, target, rule.target, rule.target_path, name, keeps_digests=keeps_digests)
         except RegistryError as error:
+            if source.names is not None and isinstance(error, IntegrityError):
+                # The repositories in the names of a malformed layout are not known.
+                self.unlisted = str(rule.target.repository(rule.target_path))
             yield self._failure(source, target, error, Side.SOURCE)
             return True
         digests = rule.tags.include.digests

@@ -178,6 +178,21 @@ class TestReading:
         assert repository.manifests.get(named.digest) == named
         assert list(catalog.repositories()) == ["", "library/alpine"]
 
+    def test_a_malformed_layout_is_listed_among_others(self, tmp_path: Path, catalog: LayoutCatalog) -> None:
+        """R-302: its names are not known; an error says so where the layout is read, and for the root at once."""
+        _named(tmp_path / "broken", catalog, {REF: ALPINE}, name="broken")
+        _named(tmp_path / "org/app", catalog, {REF: "v1"}, name="org/app")
+        (tmp_path / "broken/index.json").write_text("{")
+
+        assert list(catalog.repositories()) == ["broken", "org/app"]
+        for read in (catalog.repository("broken").manifests.tags, catalog.images):
+            with pytest.raises(LayoutError, match=r"index\.json"):
+                list(read())
+        _named(tmp_path, catalog, {REF: ALPINE})
+        (tmp_path / "index.json").write_text("{")
+        with pytest.raises(LayoutError, match=r"index\.json: not JSON"):
+            list(catalog.repositories())
+
     def test_a_malformed_layout_above_does_not_hide_a_repository(self, tmp_path: Path, catalog: LayoutCatalog) -> None:
         image = push_image(catalog.repository("org/app"), "one", tags=["v1"])
         (tmp_path / "index.json").write_text('{"something": "else"}')

@@ -292,6 +292,28 @@ def test_nothing_is_pruned_where_unreadable_names_may_have_tags(
     assert list(target.repository("hub/library/alpine").manifests.tags()) == ["3.18", "3.19"]
 
 
+def test_nothing_is_pruned_where_a_malformed_layout_may_have_tags(tmp_path: Path) -> None:
+    source, other, target = LayoutCatalog(tmp_path), MemoryCatalog("other.test"), MemoryCatalog("target.test")
+    push_image(source.repository("broken"), "one", tags=["v1"])
+    push_image(source.repository("sound"), "two", tags=["v1"])
+    push_image(other.repository("broken/org/app"), "three", tags=["v2"])
+    index = json.loads((tmp_path / "broken" / "index.json").read_bytes())
+    index["manifests"][0]["annotations"] = {REF: "org/app:v1"}
+    (tmp_path / "broken" / "index.json").write_text(json.dumps(index))
+    rules = [
+        MirrorRule(source=source, target=target, repositories=["*"]),
+        MirrorRule(source=other, target=target, repositories=["*"], prune=True),
+    ]
+    assert run_mirror(rules, continue_on_error=True).ok
+    (tmp_path / "broken" / "index.json").write_text("{")
+
+    report = run_mirror(rules, continue_on_error=True)
+
+    assert [result.node.target for result in report.failed] == ["target.test/broken"]
+    assert list(target.repository("broken/org/app").manifests.tags()) == ["v1", "v2"]
+    assert list(target.repository("sound").manifests.tags()) == ["v1"]
+
+
 @pytest.mark.parametrize("repositories", [(), ("*",), ("library/alpine",)])
 def test_a_source_that_does_not_exist_is_a_failure(tmp_path: Path, repositories: tuple[str, ...]) -> None:
     """R-314: it names the path."""
