@@ -13,7 +13,7 @@ from registry_core.domain.image_names import ImageName, TagOrName, entry_name
 from registry_core.domain.manifest import RawManifest
 from registry_core.domain.media_types import REF_NAME, is_listed_manifest
 from registry_core.domain.names import Tag
-from registry_core.domain.reference import parse_tag_and_digest, parse_tag_or_digest
+from registry_core.domain.reference import parse_tag_or_digest
 from registry_core.errors import ImageNotFound, InvalidName, InvalidReference, InvalidValue, error_reference
 from registry_core.ports.catalog import Repository
 from registry_core.ports.image_names import ImageNames, NamedImage
@@ -64,8 +64,7 @@ def parse_reference(repository: Repository, text: str) -> ImageReference:
     if isinstance(text, Tag | Digest | ImageName):
         return text
     if repository.names is None:
-        tag, parsed_digest = parse_tag_and_digest(text)
-        return parsed_digest or tag or Tag("")
+        return parse_tag_or_digest(text)
     try:
         parsed = parse_tag_or_digest(text)
     except InvalidValue as error:
