@@ -251,6 +251,12 @@ class CherootServer(Server):
         except (OSError, ValueError, KeyError, RuntimeError):
             conn.close()
 
+    def _serve_unservicable(self) -> None:
+        """Do nothing: the queue of connections has no limit, so no connection is ever refused by a 503.
+
+        The base class runs this in a thread that may live longer than ``stop``.
+        """
+
     def cut_on_stop(self, sock: socket.socket) -> None:
         """Register a connection that ``stop`` shuts down."""
         with self._lock:
