@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
 LONGEST_RUN = 300
+# Seconds for one test; a bug that makes a test wait for ever is caught after them.
+LONGEST_TEST = 20
 
 
 class Bug(NamedTuple):
@@ -788,7 +790,8 @@ def run_tests(copy: Path, tests: str) -> int:
     # Separate temporary files, so that concurrent runs do not remove those of each other.
     temporary = f"--basetemp={copy / 'temporary'}"
     paths = [f"tests/{path}" for path in tests.split()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", temporary, *paths]
+    options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={LONGEST_TEST}", temporary]
+    command = [sys.executable, "-m", "pytest", *options, *paths]
     environment = os.environ | {
         "PYTHONPATH": str(copy / "src"),
         "PYTHONDONTWRITEBYTECODE": "",

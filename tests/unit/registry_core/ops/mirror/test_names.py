@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,20 @@ import pytest
 
 from registry_adapters.archive import ArchiveCatalog, ArchiveForm
 from registry_adapters.layout import LayoutCatalog
+from registry_adapters.layout.names import LayoutNames
 from registry_adapters.memory import MemoryCatalog
 from registry_core.domain.digest import Digest
 from registry_core.domain.image_names import ImageName
 from registry_core.domain.names import RepositoryName, Tag
 from registry_core.domain.platform import Platform
-from registry_core.errors import InvalidName
+from registry_core.errors import InvalidName, LayoutError
 from registry_core.ops.mirror.mirror import MirrorRule, plan_mirror, run_mirror
 from registry_core.ops.mirror.selection import TagPatterns, TagSelection
 from registry_core.ops.transfer.copy import copy
 from registry_core.ops.transfer.options import CopyOptions, IndexMode
 from registry_core.ops.transfer.report import CopyReport, Outcome
 from registry_core.ports.catalog import Catalog, Repository
+from registry_core.ports.image_names import NamedImage
 from registry_core.testing.content import descriptor_field, image_manifest, index_manifest, push_image
 
 REF = "org.opencontainers.image.ref.name"
@@ -289,6 +292,27 @@ def test_nothing_is_pruned_where_unreadable_names_may_have_tags(
         report = run_mirror(rules, continue_on_error=True)
 
     assert not report.ok
+    assert list(target.repository("hub/library/alpine").manifests.tags()) == ["3.18", "3.19"]
+
+
+def test_nothing_is_pruned_where_the_names_alone_are_unreadable(
+    source: LayoutCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: LayoutNames) -> Iterator[NamedImage]:
+        raise LayoutError("an entry hides its name")
+
+    other, target = MemoryCatalog("other.test"), MemoryCatalog("target.test")
+    push_image(other.repository("library/alpine"), "other", tags=["3.19"])
+    rules = [
+        MirrorRule(source=source, target=target, target_path="hub"),
+        MirrorRule(source=other, target=target, target_path="hub", repositories=["library/*"], prune=True),
+    ]
+    assert run_mirror(rules).ok
+    monkeypatch.setattr(LayoutNames, "images", fail)
+
+    report = run_mirror(rules, continue_on_error=True)
+
+    assert ["an entry hides its name" in str(result.error) for result in report.failed] == [True]
     assert list(target.repository("hub/library/alpine").manifests.tags()) == ["3.18", "3.19"]
 
 
